@@ -5,6 +5,7 @@
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::ops::Range;
 
@@ -37,13 +38,15 @@ fn underlay_of_the_tunnel(file: &FilePart, diagnostics: &mut Diagnostics) {
     }
 }
 
+fn uses_kernel_plane(file: &FilePart) -> bool {
+    file.site.as_ref().is_some_and(|site| site.dataplane == Some(DataplaneChoice::Kernel))
+}
+
 /// Refuses what Linux's tunnel drivers would ignore without an error.
 fn tunnel_drivers(file: &FilePart, diagnostics: &mut Diagnostics) {
-    let uses_kernel_plane =
-        file.site.as_ref().is_some_and(|site| site.dataplane == Some(DataplaneChoice::Kernel));
     let Some((tunnel, df)) = file.tunnel.as_ref().zip(file.df.clone()) else { return };
     if let Ttl::Fixed(ttl) = tunnel.ttl
-        && uses_kernel_plane
+        && uses_kernel_plane(file)
         && !tunnel.df
     {
         diagnostics.report(
@@ -78,16 +81,15 @@ fn ipv6(file: &FilePart, diagnostics: &mut Diagnostics) {
 /// Refuses IPv6 for so many peers that they share one interface of Linux's tunnel drivers. A shared
 /// interface of sit takes an address of its own and any IPv4-compatible address for a peer's.
 fn shared_interface(file: &FilePart, diagnostics: &mut Diagnostics) {
-    let uses_kernel_plane =
-        file.site.as_ref().is_some_and(|site| site.dataplane == Some(DataplaneChoice::Kernel));
-    if !uses_kernel_plane || file.peers.len() <= OWN_DEVICES {
+    if !uses_kernel_plane(file) || file.peers.len() <= OWN_DEVICES {
         return;
     }
     let networks = file.peers.iter().flat_map(|peer| &peer.networks);
     let underlays = file.peers.iter().filter_map(|peer| peer.underlay.as_ref());
     let underlays = underlays.flat_map(|underlay| &underlay.addresses);
-    let network = networks.map(|network| (network.value.addr(), network.value.to_string(), &network.span));
-    let underlay = underlays.map(|address| (address.value, address.value.to_string(), &address.span));
+    let network =
+        networks.map(|network| (network.value.addr(), &network.value as &dyn Display, &network.span));
+    let underlay = underlays.map(|address| (address.value, &address.value as &dyn Display, &address.span));
     let Some((_, found, span)) = network.chain(underlay).find(|(address, ..)| address.is_ipv6()) else {
         return;
     };

@@ -46,7 +46,7 @@ mod write;
 
 pub use adit_peers::{
     Conflict, DeltaError, Keepalive, NameError, Path, PathOptions, Peer, PeerDelta, PeerName, PeerSet, Relay,
-    UnderlayAddresses, networks_v4,
+    UnderlayAddresses,
 };
 pub use json_schema::json_schema;
 pub use load::{LoadError, read_file, read_regular_file};

@@ -9,7 +9,7 @@ use adit_config::{
     PathOptions, Peer, PeerName, PeerSet, Problems, Relay, SiteConfig, SiteName, Ttl, TunnelOptions,
     Underlay,
 };
-use adit_peers::{UnderlayAddresses, networks_v4};
+use adit_peers::UnderlayAddresses;
 use ipnet::IpNet;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -149,8 +149,11 @@ fn config() -> impl Strategy<Value = Config> {
                     fwmark,
                     tunnel,
                 };
-                let first =
-                    |networks: &[IpNet]| networks_v4(networks).next().map(|network| network.network());
+                let v4 = |network: &IpNet| match network {
+                    IpNet::V4(network) => Some(network.network()),
+                    IpNet::V6(_) => None,
+                };
+                let first = |networks: &[IpNet]| networks.iter().find_map(v4);
                 let peers = owners.map(|(name, underlay, networks): (_, _, Vec<IpNet>)| Peer {
                     name: PeerName::new(name).unwrap(),
                     underlay,

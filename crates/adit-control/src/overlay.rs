@@ -60,7 +60,7 @@ pub struct Overlay {
     running: Running,
     path_cache: Option<PathCache>,
     repairs: BTreeMap<Object, Repairs>,
-    /// Our underlay address was missing at the last look.
+    /// Those of our underlay addresses that were missing at the last look.
     missing_underlay: Vec<IpAddr>,
     /// The packet filter is to be set again, because the addresses of this machine are others.
     is_filter_due: bool,

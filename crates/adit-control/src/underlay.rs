@@ -85,14 +85,14 @@ pub(crate) fn missing(
     ours: UnderlayAddresses,
 ) -> Result<Vec<IpAddr>, ControlError> {
     let there = network.addresses(None)?;
+    // `None`: any. 0: the interface is gone, and none has this number.
     let interface = match config.site.underlay.interface() {
-        Some(name) => network.link(name.as_str())?.map(|link| link.index),
+        Some(name) => Some(network.link(name.as_str())?.map_or(0, |link| link.index)),
         None => None,
     };
-    let is_named = config.site.underlay.interface().is_some();
     let has = |address: &IpAddr| {
         let mut found = there.iter().filter(|found| found.prefix.addr() == *address);
-        found.any(|found| !found.is_tentative && (!is_named || Some(found.index) == interface))
+        found.any(|found| !found.is_tentative && interface.is_none_or(|index| found.index == index))
     };
     Ok(ours.iter().filter(|address| !has(address)).collect())
 }
@@ -104,7 +104,7 @@ pub(crate) fn families(peers: &PeerSet) -> Vec<Family> {
         let mut addresses = peers.iter().flat_map(|peer| peer.underlay.iter());
         addresses.any(|address| Family::of(address) == family)
     };
-    [Family::V4, Family::V6]
+    Family::BOTH
         .into_iter()
         .filter(|family| has(*family) || peers.is_empty() && *family == Family::V4)
         .collect()

@@ -55,7 +55,7 @@ mod unicast;
 pub use address_plan::AddressPlan;
 pub use conflict::{Conflict, Holder, NAMED_ADDRESSES};
 pub use name::{NameError, PeerName};
-pub use peer::{Keepalive, PathOptions, Peer, networks_v4};
+pub use peer::{Keepalive, PathOptions, Peer};
 pub use peer_delta::{DeltaError, PeerDelta};
 pub use peer_set::PeerSet;
 pub use relay::Relay;

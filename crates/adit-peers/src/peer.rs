@@ -3,10 +3,11 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
+use crate::conflict::Conflict;
 use crate::name::PeerName;
-use crate::underlay_addresses::UnderlayAddresses;
+use crate::underlay_addresses::{Path, UnderlayAddresses};
 
 /// Another site: its underlay addresses *and* the networks behind it.
 ///
@@ -24,6 +25,20 @@ pub struct Peer {
     pub networks: Vec<IpNet>,
     /// How the path to it is probed and kept open.
     pub path: PathOptions,
+}
+
+impl Peer {
+    /// The path that packets take to it from the site with these addresses.
+    ///
+    /// # Errors
+    /// The site has no address of a family that the peer has.
+    pub fn path_from(&self, site: UnderlayAddresses) -> Result<Path, Conflict> {
+        site.path_to(&self.underlay).ok_or_else(|| Conflict::NoCommonFamily {
+            site,
+            peer: self.name.clone(),
+            addresses: self.underlay,
+        })
+    }
 }
 
 /// How the path to a peer is probed and kept open.
@@ -46,12 +61,4 @@ pub enum Keepalive {
     Off,
     /// When nothing was sent for so long.
     After(Duration),
-}
-
-/// The networks of IPv4 among these.
-pub fn networks_v4(networks: &[IpNet]) -> impl Iterator<Item = Ipv4Net> + Clone {
-    networks.iter().filter_map(|network| match network {
-        IpNet::V4(network) => Some(*network),
-        IpNet::V6(_) => None,
-    })
 }

@@ -112,7 +112,7 @@ impl PeerSet {
         for address in addresses.iter() {
             first(self.content.plan.underlay_conflicts(address, &Holder::Site))?;
         }
-        self.iter().try_for_each(|peer| check_family(addresses, peer))
+        self.iter().try_for_each(|peer| peer.path_from(addresses).map(drop))
     }
 
     /// The same peers as revision `revision`.
@@ -266,7 +266,7 @@ impl Content {
             first(self.plan.claim_underlay(address, Holder::Peer(peer.name.clone())))?;
         }
         if let Some(site) = self.underlay {
-            check_family(site, peer)?;
+            peer.path_from(site)?;
         }
         for network in &peer.networks {
             first(self.plan.claim_network(*network, Holder::Peer(peer.name.clone())))?;
@@ -291,14 +291,6 @@ impl Content {
         for network in &peer.networks {
             self.plan.release_network(*network, &holder);
         }
-    }
-}
-
-/// Checks that packets can be sent to a peer: the site has an address of a family that it has.
-fn check_family(site: UnderlayAddresses, peer: &Peer) -> Result<(), Conflict> {
-    match site.path_to(&peer.underlay) {
-        Some(_) => Ok(()),
-        None => Err(Conflict::NoCommonFamily { site, peer: peer.name.clone(), addresses: peer.underlay }),
     }
 }
 

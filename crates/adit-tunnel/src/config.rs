@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use adit_peers::{Conflict, DeltaError, Path, Peer, PeerSet, Relay, UnderlayAddresses};
+use adit_peers::{Conflict, DeltaError, PeerSet, Relay, UnderlayAddresses};
 use adit_wire::encapsulation::OuterPolicy;
 
 use crate::probe::ProbeOptions;
@@ -35,17 +35,6 @@ pub struct TunnelConfig {
     pub reachable_addresses: Vec<Ipv4Addr>,
     /// How a [`Prober`](crate::Prober) probes the paths to the peers; `None`: not at all.
     pub probe: Option<ProbeOptions>,
-}
-
-impl TunnelConfig {
-    /// The path to a peer.
-    pub(crate) fn path_to(&self, peer: &Peer) -> Result<Path, Conflict> {
-        self.underlay.path_to(&peer.underlay).ok_or_else(|| Conflict::NoCommonFamily {
-            site: self.underlay,
-            peer: peer.name.clone(),
-            addresses: peer.underlay,
-        })
-    }
 }
 
 /// The reason why a tunnel cannot be made or changed.

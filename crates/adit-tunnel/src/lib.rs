@@ -66,7 +66,7 @@ mod underlay_icmp;
 mod underlay_icmp_v6;
 
 pub use adit_peers::{
-    Keepalive, Path, PathOptions, Peer, PeerDelta, PeerName, PeerSet, Relay, UnderlayAddresses, networks_v4,
+    Keepalive, Path, PathOptions, Peer, PeerDelta, PeerName, PeerSet, Relay, UnderlayAddresses,
 };
 pub use adit_policy::{DropReason, Origin, Owner, PeerIndex, Stage};
 pub use config::{TunnelConfig, TunnelError};

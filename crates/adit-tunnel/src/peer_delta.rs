@@ -79,10 +79,10 @@ impl Tunnel {
         }
         let stay: BTreeSet<IpAddr> = after
             .iter()
-            .map(|peer| self.config.path_to(peer).map(|path| path.destination))
+            .map(|peer| peer.path_from(self.config.underlay).map(|path| path.destination))
             .collect::<Result<_, _>>()?;
         for peer in &before {
-            let destination = self.config.path_to(peer)?.destination;
+            let destination = peer.path_from(self.config.underlay)?.destination;
             if let Some(index) = self.sent_to_at(destination).filter(|_| !stay.contains(&destination)) {
                 if let Some(slot) = tunnel.slots.get_mut(index.index()) {
                     slot.state = None;
@@ -126,7 +126,7 @@ impl Tunnel {
         next: &mut Tunnel,
         change: &mut TableDelta,
     ) -> Result<PeerIndex, TunnelError> {
-        let path = self.config.path_to(peer)?;
+        let path = peer.path_from(self.config.underlay)?;
         if let Some(index) = self.sent_to_at(path.destination) {
             if let Some(slot) = next.slots.get_mut(index.index()) {
                 slot.peer = Arc::clone(peer);

@@ -51,7 +51,7 @@ pub struct Tunnel {
     pub(crate) icmp: Arc<IcmpLimit>,
     pub(crate) shares_identifications: Arc<AtomicBool>,
     pub(crate) others: Arc<OtherOverlays>,
-    /// Random, for what strangers must not guess.
+    /// Random: whoever is not on the path must not guess it.
     pub(crate) secret: RandomState,
     /// The key of the flow labels of IPv6.
     pub(crate) flow_key: FlowKey,
@@ -155,7 +155,7 @@ impl Tunnel {
             for network in &peer.networks {
                 table.insert_network(*network, Owner::Peer(index));
             }
-            slots.push(Slot::new(Arc::clone(peer), config.path_to(peer)?, config.underlay_mtu));
+            slots.push(Slot::new(Arc::clone(peer), peer.path_from(config.underlay)?, config.underlay_mtu));
         }
         let peers = (0..).map(PeerIndex::new).zip(config.peers.iter().map(|peer| &**peer));
         let relay = RelayTable::new(&config.relay, peers);

@@ -191,7 +191,8 @@ fn try_tunnel(tunnel: &IpTunnel) -> std::result::Result<(), ControlError> {
     })
 }
 
-/// Returns one tunnel of each driver that the peers need; of ipip, if there is none.
+/// Returns one tunnel of each driver that the peers need. Without peers, that is the driver for
+/// IPv4 over our first address.
 fn trial_tunnels(tunnel: &Tunnel) -> Vec<IpTunnel> {
     let ours = tunnel.config().underlay;
     let mut trials: BTreeMap<TunnelDriver, IpTunnel> = BTreeMap::new();
@@ -203,7 +204,8 @@ fn trial_tunnels(tunnel: &Tunnel) -> Vec<IpTunnel> {
     }
     if trials.is_empty() {
         let local = ours.first();
-        trials.insert(TunnelDriver::Ipip, IpTunnel::between(driver(local, []), local, None));
+        let driver = driver(local, []);
+        trials.insert(driver, IpTunnel::between(driver, local, None));
     }
     trials.into_values().collect()
 }

@@ -301,21 +301,23 @@ impl Table<'_> {
         }
         chains.push(Chain { name: "encap".to_owned(), hook: None, rules: self.encap(&outer, &forwarded) });
         let mut sets = self.sets();
-        let mut all = vec![forwarded];
+        let mut of_others = Vec::new();
         if own.is_some() {
             chains.push(Chain { name: ACCEPTED.to_owned(), hook: None, rules: accepted(&outer) });
             for family in self.carried {
                 let inner = Inner::of(*family);
+                if *family == self.family {
+                    chains.extend(self.decap_chains(&outer, &inner, &forwarded));
+                    continue;
+                }
                 let networks = self.networks(&inner);
                 chains.extend(self.decap_chains(&outer, &inner, &networks));
-                if *family != self.family {
-                    sets.push(self.local(&inner));
-                    all.push(networks);
-                }
+                sets.push(self.local(&inner));
+                of_others.push(networks);
             }
         }
         chains.extend(self.hooks(&outer, own));
-        sets.extend(all.into_iter().flat_map(Networks::into_sets));
+        sets.extend([forwarded].into_iter().chain(of_others).flat_map(Networks::into_sets));
         let counters = REASONS.iter().map(|reason| reason.as_str().to_owned()).collect();
         let table = table_name(&self.filter.site);
         Ruleset { family: self.family, table, is_owned: false, counters, sets, chains }

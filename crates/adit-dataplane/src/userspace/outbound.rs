@@ -26,7 +26,7 @@ use super::busy_poll::BusyPoll;
 use super::icmp_replies::ReplySender;
 use super::raw_senders::RawSenders;
 use super::segment::GsoPacket;
-use super::tx_path::{BATCH, Link, TxPath};
+use super::tx_path::{BATCH, Link, TxPath, family_of};
 use crate::clock::Clock;
 use crate::liveness::{Heartbeat, LONGEST_SLEEP};
 use crate::next_hop::{LinkDevice, NextHops};
@@ -298,7 +298,7 @@ impl Outbound {
         outer: &OuterHeader,
         len: usize,
     ) -> Option<TxPath> {
-        let family = if ipv6::is_ipv6(outer.as_bytes()) { Family::V6 } else { Family::V4 };
+        let family = family_of(outer.as_bytes());
         if self.next_hops.is_source_missing(family) {
             return None;
         }

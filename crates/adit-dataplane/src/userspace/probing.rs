@@ -3,17 +3,16 @@
 use std::sync::Arc;
 
 use adit_linux::error::Error;
-use adit_linux::family::Family;
 use adit_linux::sockets::frames::{FrameSender, LINK_HEADER};
 use adit_linux::sockets::raw::RawSocket;
 use adit_tunnel::{Counters, DropReason, Dropped, Instant, PeerIndex, Prober, Traffic, Tunnel, UnderlayIcmp};
-use adit_wire::ipv6;
 
 use super::icmp_replies::ReplySender;
 use super::offload::TrafficReader;
 use super::outbound::MAX_DATAGRAM;
 use super::raw_senders::RawSenders;
 use super::receivers::ReceiverPool;
+use super::tx_path::family_of;
 use crate::next_hop::NextHops;
 use crate::tunnel_interface::TunnelInterface;
 use crate::underlay_sources::UnderlaySources;
@@ -151,11 +150,11 @@ impl Probing {
         }
         while let Some(probe) = self.prober.poll_transmit(tunnel, &self.counters.own, &mut self.probe) {
             let Some(probe) = self.probe.get(..probe) else { break };
-            let is_ipv6 = ipv6::is_ipv6(probe);
-            if next_hops.is_source_missing(if is_ipv6 { Family::V6 } else { Family::V4 }) {
+            let family = family_of(probe);
+            if next_hops.is_source_missing(family) {
                 continue;
             }
-            let sender = self.raw.of(is_ipv6);
+            let sender = self.raw.of(family);
             if let Some(frame) = sender.frame().get_mut(LINK_HEADER..LINK_HEADER + probe.len()) {
                 frame.copy_from_slice(probe);
                 sender.commit(probe.len(), None);

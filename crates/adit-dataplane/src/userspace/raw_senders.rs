@@ -1,6 +1,7 @@
 //! The raw sockets of what the kernel routes: one for each family that the site has.
 
 use adit_linux::error::Error;
+use adit_linux::family::Family;
 use adit_linux::sockets::frames::FrameSender;
 use adit_linux::sockets::raw_frames::RawFrameSender;
 
@@ -9,7 +10,8 @@ use crate::underlay_sources::UnderlaySources;
 /// See the module.
 pub(super) struct RawSenders {
     first: RawFrameSender,
-    is_first_ipv6: bool,
+    /// Of the first.
+    family: Family,
     /// Of the other family.
     second: Option<RawFrameSender>,
 }
@@ -23,14 +25,14 @@ impl RawSenders {
         let open = |source| RawFrameSender::open_from(source, capacity, batch);
         let first = sources.first();
         let second = sources.iter().nth(1).map(open).transpose()?;
-        Ok(Self { first: open(first)?, is_first_ipv6: first.address.is_ipv6(), second })
+        Ok(Self { first: open(first)?, family: Family::of(first.address), second })
     }
 
     /// The sender of outer packets of a family. The tunnel has paths of the site's families only.
     #[inline]
-    pub(super) fn of(&mut self, is_ipv6: bool) -> &mut RawFrameSender {
+    pub(super) fn of(&mut self, family: Family) -> &mut RawFrameSender {
         match &mut self.second {
-            Some(second) if is_ipv6 != self.is_first_ipv6 => second,
+            Some(second) if family != self.family => second,
             _ => &mut self.first,
         }
     }

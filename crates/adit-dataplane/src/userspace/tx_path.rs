@@ -2,6 +2,7 @@
 //! routing.
 
 use adit_linux::error::Error;
+use adit_linux::family::Family;
 use adit_linux::sockets::frames::{FrameSender, LINK_HEADER};
 use adit_linux::sockets::packet::PacketSender;
 use adit_linux::sockets::virtio_net::PartialChecksum;
@@ -90,7 +91,7 @@ impl TxPath {
             (Self::Link(destination, source), Some(link)) => {
                 (link.sender.as_mut(), Some((destination, source)))
             }
-            _ => (raw.of(ipv6::is_ipv6(header)), None),
+            _ => (raw.of(family_of(header)), None),
         };
         let completes = sender.completes_checksums();
         let (front, rest) = sender.frame().split_at_mut(LINK_HEADER);
@@ -107,6 +108,12 @@ impl TxPath {
             partial.map(|partial| PartialChecksum { start: partial.start + header.len() as u16, ..partial });
         sender.commit(header.len() + len, partial);
     }
+}
+
+/// The family of an outer packet, which begins with its header.
+#[inline]
+pub(super) fn family_of(outer: &[u8]) -> Family {
+    if ipv6::is_ipv6(outer) { Family::V6 } else { Family::V4 }
 }
 
 #[inline]

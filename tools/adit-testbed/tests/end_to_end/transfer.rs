@@ -4,7 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;
 
-use adit_config::{Config, networks_v4};
+use adit_config::Config;
 use adit_control::reconcile::desired::{Machine, tunnel_config};
 use adit_dataplane::userspace::UserspacePlane;
 use adit_dataplane::{DataPlane, TunnelInterface};
@@ -13,6 +13,7 @@ use adit_lab::two_sites::{HOST_A, HOST_B, Tunnels, TwoSites, bring_up};
 use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{Netlink, VethPair};
 use adit_tunnel::{DropReason, PeerIndex, Tunnel};
+use ipnet::IpNet;
 
 use crate::support::stream::Stream;
 use crate::support::{ANSWER_TIMEOUT, Random, config_a, config_b, drops_since, snmp};
@@ -149,8 +150,9 @@ fn two_queues(gateway: &Host, config: &str, device: &str) -> UserspacePlane {
         })
         .unwrap();
     gateway.sysctl(&format!("ipv6/conf/{device}/disable_ipv6"), "1").unwrap();
-    for network in config.peers.iter().flat_map(|peer| networks_v4(&peer.networks)) {
-        gateway.route(network, None, Some(device)).unwrap();
+    for network in config.peers.iter().flat_map(|peer| &peer.networks) {
+        let IpNet::V4(network) = network else { panic!("{network} is not of IPv4") };
+        gateway.route(*network, None, Some(device)).unwrap();
     }
     plane
 }
