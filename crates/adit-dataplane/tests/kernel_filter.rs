@@ -289,11 +289,11 @@ fn each_rule_holds_in_all_four_combinations_of_families() {
                 let what = format!("{inner:?} in {outer:?}, {underlays:?}, row {number}");
                 expect_counts(&ns, &mut tables, &what, &[tunneled(outer, inner, packet)], &[expected]);
             }
-            let stranger = match outer {
+            let from_unknown = match outer {
                 Family::V4 => bare([10, 1, 1, 77].into(), NODE, Protocol::IPV6, udp6(far, host)).build(),
                 Family::V6 => bare_v6(third, NODE6, Protocol::IPV6, udp6(far, host)).build(),
             };
-            expect_counts(&ns, &mut tables, "a stranger", &[stranger], &["outer-source-unknown"]);
+            expect_counts(&ns, &mut tables, "an unknown source", &[from_unknown], &["outer-source-unknown"]);
         }
     }
 }

@@ -124,21 +124,13 @@ fn the_other_address_of_a_peer_does_not_open_the_networks_of_another() {
 #[test]
 fn each_path_has_the_room_that_its_own_header_leaves() {
     let gateway = Gateway::new(a());
-    for (inner, fits) in to_b(1460)
-        .into_iter()
-        .map(|inner| (inner, true))
-        .chain(to_b(1461).into_iter().map(|inner| (inner, false)))
+    for (inner, fits, to) in
+        [(to_b(1460), true, "B"), (to_b(1461), false, "B"), (to_c(1480), true, "C"), (to_c(1481), false, "C")]
     {
-        let passes = matches!(gateway.encapsulate(&inner), Encapsulated::Forward { .. });
-        assert_eq!(passes, fits, "{} bytes to B", inner.len());
-    }
-    for (inner, fits) in to_c(1480)
-        .into_iter()
-        .map(|inner| (inner, true))
-        .chain(to_c(1481).into_iter().map(|inner| (inner, false)))
-    {
-        let passes = matches!(gateway.encapsulate(&inner), Encapsulated::Forward { .. });
-        assert_eq!(passes, fits, "{} bytes to C", inner.len());
+        for inner in inner {
+            let passes = matches!(gateway.encapsulate(&inner), Encapsulated::Forward { .. });
+            assert_eq!(passes, fits, "{} bytes to {to}", inner.len());
+        }
     }
     // A SYN from B came over IPv4, and the answers go over IPv6: 1500 - 40 - 20 - 20.
     let outer = wrap(B, A, syn(HOST_B, HOST_A).build()).build();

@@ -1,11 +1,11 @@
 //! Gateways with an underlay address of each family: what each sends over, what is accepted, and
 //! what happens when one family goes.
 
-use std::net::{IpAddr, Ipv6Addr, UdpSocket};
+use std::net::{Ipv6Addr, UdpSocket};
 use std::time::Duration;
 
 use adit_config::{Config, DataplaneChoice};
-use adit_lab::capture::{Frame, Tap};
+use adit_lab::capture::Tap;
 use adit_lab::host::Host;
 use adit_lab::ping::{Answer, ping};
 use adit_lab::two_sites::{
@@ -22,9 +22,10 @@ use adit_wire::icmpv6::Icmpv6Error;
 use ipnet::{IpNet, Ipv6Net};
 
 use crate::planes::on_every_plane;
-use crate::support::stream::Stream;
+use crate::support::stream::{Stream, send_both_families_both_ways};
 use crate::support::{
-    ANSWER_TIMEOUT, ATTEMPT_TIMEOUT, WAIT_TIMEOUT, ask, assert_no_drops, drops_since, wait_until,
+    ANSWER_TIMEOUT, ATTEMPT_TIMEOUT, WAIT_TIMEOUT, ask, assert_no_drops, drops_since, outer_packets_from,
+    wait_until,
 };
 
 const PEER: PeerIndex = PeerIndex::new(0);
@@ -56,16 +57,6 @@ fn bring_up_both(network: &TwoSites, plane: DataplaneChoice) -> Tunnels {
     Tunnels { a, b: bring_up(&network.gateway_b, &of_b).unwrap() }
 }
 
-/// How many outer packets of each family have come from a gateway.
-fn outer_packets(frames: &[Frame], v4: [u8; 4], v6: Ipv6Addr) -> [usize; 2] {
-    let is_v4 =
-        |frame: &&Frame| frame.ipv4().is_some_and(|bytes| matches!(bytes[9], 4 | 41) && bytes[12..16] == v4);
-    let is_v6 = |frame: &&Frame| {
-        frame.ipv6().is_some_and(|bytes| matches!(bytes[6], 4 | 41) && bytes[8..24] == v6.octets())
-    };
-    [frames.iter().filter(is_v4).count(), frames.iter().filter(is_v6).count()]
-}
-
 fn gateways_that_prefer_different_families_hear_each_other(plane: DataplaneChoice) {
     let network = TwoSites::build_over_ipv6().unwrap();
     let tunnels = bring_up_both(&network, plane);
@@ -82,9 +73,9 @@ fn gateways_that_prefer_different_families_hear_each_other(plane: DataplaneChoic
     assert!(ask(&network.gateway_b, INSIDE_A, 88).is_reply(), "from gateway to gateway");
     assert_no_drops(&tunnels);
     let frames = tap.finish();
-    let [v4, v6] = outer_packets(&frames, UNDERLAY_A.octets(), UNDERLAY_A6);
+    let [v4, v6] = outer_packets_from(UNDERLAY_A, UNDERLAY_A6, &frames);
     assert!(v4 == 0 && v6 >= 18, "A sent {v4} over IPv4 and {v6} over IPv6");
-    let [v4, v6] = outer_packets(&frames, UNDERLAY_B.octets(), UNDERLAY_B6);
+    let [v4, v6] = outer_packets_from(UNDERLAY_B, UNDERLAY_B6, &frames);
     assert!(v4 >= 18 && v6 == 0, "B sent {v4} over IPv4 and {v6} over IPv6");
     wait_until("both paths are probed and answered", || {
         [&tunnels.a, &tunnels.b].iter().all(|overlay| overlay.plane().tunnel().probe_answered(PEER).is_some())
@@ -94,22 +85,7 @@ fn gateways_that_prefer_different_families_hear_each_other(plane: DataplaneChoic
 fn streams_arrive_both_ways_at_once(plane: DataplaneChoice) {
     let network = TwoSites::build_over_ipv6().unwrap();
     let tunnels = bring_up_both(&network, plane);
-    let (a, b) = (&network.host_a, &network.host_b);
-    let flows: [(_, IpAddr); 4] = [
-        ((a, b), HOST_B6.into()),
-        ((b, a), HOST_A6.into()),
-        ((a, b), HOST_B.into()),
-        ((b, a), HOST_A.into()),
-    ];
-    std::thread::scope(|scope| {
-        for (seed, (ends, address)) in flows.into_iter().enumerate() {
-            scope.spawn(move || {
-                let stream = Stream { seed: seed as u64, len: 64 * MEGABYTE, write: 65_536, nodelay: false };
-                let (sent, received) = stream.send(ends, address);
-                assert_eq!(received, sent, "to {address}");
-            });
-        }
-    });
+    send_both_families_both_ways(&network, 64 * MEGABYTE);
     assert_no_drops(&tunnels);
 }
 
@@ -172,7 +148,7 @@ fn another_order_of_addresses_switches_the_path(plane: DataplaneChoice) {
         switch_to(first);
         let tap = Tap::start(&network.router, "toA").unwrap();
         assert!(ask(&network.host_a, HOST_B6, 88).is_reply());
-        let [v4, v6] = outer_packets(&tap.finish(), UNDERLAY_A.octets(), UNDERLAY_A6);
+        let [v4, v6] = outer_packets_from(UNDERLAY_A, UNDERLAY_A6, &tap.finish());
         assert_eq!((v4 > 0, v6 > 0), (first == Family::V4, first == Family::V6), "{v4} and {v6}");
     }
     let start = |from: &Host, to: &Host, address| {

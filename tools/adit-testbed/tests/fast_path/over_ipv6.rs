@@ -26,7 +26,7 @@ use adit_wire::ipv6::{Ipv6Packet, Ipv6Repr, extension};
 use adit_wire::{Protocol, Validation};
 
 use crate::planes::on_every_plane;
-use crate::support::stream::Stream;
+use crate::support::stream::send_both_families_both_ways;
 use crate::support::{
     ANSWER_TIMEOUT, ATTEMPT_TIMEOUT, ask, assert_dropped, assert_no_drops, drops_since, udp, wait_until,
 };
@@ -101,22 +101,7 @@ fn pings_of_every_size_pass_and_the_first_that_does_not_fit_is_refused(plane: Da
 fn streams_of_both_families_arrive_both_ways_at_once(plane: DataplaneChoice) {
     let network = TwoSites::build_over_ipv6().unwrap();
     let tunnels = bring_up_both(&network, plane);
-    let (a, b) = (&network.host_a, &network.host_b);
-    let flows: [(_, IpAddr); 4] = [
-        ((a, b), HOST_B6.into()),
-        ((b, a), HOST_A6.into()),
-        ((a, b), HOST_B.into()),
-        ((b, a), HOST_A.into()),
-    ];
-    std::thread::scope(|scope| {
-        for (seed, (ends, address)) in flows.into_iter().enumerate() {
-            scope.spawn(move || {
-                let stream = Stream { seed: seed as u64, len: 64 * MEGABYTE, write: 65_536, nodelay: false };
-                let (sent, received) = stream.send(ends, address);
-                assert_eq!(received, sent, "to {address}");
-            });
-        }
-    });
+    send_both_families_both_ways(&network, 64 * MEGABYTE);
     assert_no_drops(&tunnels);
 }
 

@@ -1,8 +1,6 @@
 //! An underlay of IPv6: Adit at one end and Linux's ip6tnl driver at the other (RFC 2473), as it is
 //! by default, without an encapsulation limit, and with routes that name the far end.
 
-use std::net::{SocketAddrV6, UdpSocket};
-
 use adit_config::DataplaneChoice;
 use adit_control::Overlay;
 use adit_lab::ping::{Answer, ping};
@@ -14,7 +12,7 @@ use adit_wire::icmpv6::Icmpv6Error;
 use crate::planes::on_every_plane;
 use crate::support::WAIT_TIMEOUT;
 use crate::support::stream::Stream;
-use crate::testbed::End;
+use crate::testbed::{End, expect_packets_of_up_to_1280_bytes};
 
 /// How the driver is set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,21 +132,6 @@ fn a_packet_of_1280_bytes_passes_the_narrowest_underlay(plane: DataplaneChoice) 
         let _overlay = adit(&network, end, plane);
         let [_, answer] = ask(&network, end, 1232);
         assert!(answer.is_reply(), "{mode:?}: {answer:?}");
-        let bind = |end: End| {
-            let address = SocketAddrV6::new(end.addresses_v6().1, 0, 0, 0);
-            let socket = end.host(&network).ns().run(|| UdpSocket::bind(address)).unwrap();
-            socket.expect("a port is free")
-        };
-        let (sender, receiver) = (bind(end), bind(end.other()));
-        receiver.set_read_timeout(Some(WAIT_TIMEOUT)).expect("there are timeouts");
-        let to = receiver.local_addr().expect("it is bound");
-        for len in [1240, 1241, 1279, 1280] {
-            let payload: Vec<u8> = (0..len - 48).map(|at| (at % 251) as u8).collect();
-            sender.send_to(&payload, to).expect("it is sent");
-            let mut buffer = [0; 2000];
-            let received =
-                receiver.recv(&mut buffer).unwrap_or_else(|error| panic!("{mode:?}, {len}: {error}"));
-            assert!(buffer[..received] == payload, "{mode:?}: {len} bytes");
-        }
+        expect_packets_of_up_to_1280_bytes(&network, end);
     }
 }

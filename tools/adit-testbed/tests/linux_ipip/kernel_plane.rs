@@ -12,8 +12,8 @@ use adit_fixtures::packet_v6::{bare_v6, udp_v6};
 use adit_lab::capture::{Frame, Tap};
 use adit_lab::ping::{Answer, ping};
 use adit_lab::two_sites::{
-    CONFIG_A, CONFIG_B, HOST_A6, HOST_B6, TwoSites, UNDERLAY_A6, UNDERLAY_B6, bring_up, over_both, over_ipv6,
-    with_ipv6_networks,
+    CONFIG_A, CONFIG_B, HOST_A6, HOST_B6, TwoSites, UNDERLAY_A, UNDERLAY_A6, UNDERLAY_B, UNDERLAY_B6,
+    bring_up, over_both, over_ipv6, with_ipv6_networks,
 };
 use adit_linux::family::Family;
 use adit_linux::sockets::frames::{FrameSender, LINK_HEADER};
@@ -24,9 +24,9 @@ use adit_wire::Protocol;
 use adit_wire::icmpv4::Icmpv4Error;
 use adit_wire::icmpv6::Icmpv6Error;
 
-use crate::support::WAIT_TIMEOUT;
 use crate::support::stream::Stream;
-use crate::testbed::End;
+use crate::support::{WAIT_TIMEOUT, outer_packets_from};
+use crate::testbed::{End, expect_packets_of_up_to_1280_bytes};
 
 /// Brings Adit up at one end, for networks of both families.
 fn adit(network: &TwoSites, end: End, underlay: Family, plane: DataplaneChoice) -> Overlay {
@@ -107,11 +107,10 @@ fn gateways_that_prefer_different_families_hear_each_other(planes: [DataplaneCho
         }
     }
     let frames = tap.finish();
-    let of_a = frames.iter().filter_map(Frame::ipv6).filter(|bytes| bytes[8..24] == UNDERLAY_A6.octets());
-    let of_b = frames.iter().filter_map(Frame::ipv4).filter(|bytes| bytes[12..16] == [10, 1, 1, 2]);
-    let carries = |next: u8| matches!(next, 4 | 41);
-    assert!(of_a.filter(|bytes| carries(bytes[6])).count() >= 12, "A sends over IPv6");
-    assert!(of_b.filter(|bytes| carries(bytes[9])).count() >= 12, "B sends over IPv4");
+    let [_, of_a] = outer_packets_from(UNDERLAY_A, UNDERLAY_A6, &frames);
+    let [of_b, _] = outer_packets_from(UNDERLAY_B, UNDERLAY_B6, &frames);
+    assert!(of_a >= 12, "A sends over IPv6");
+    assert!(of_b >= 12, "B sends over IPv4");
     let ends = (&network.host_a, &network.host_b);
     let stream = Stream { seed: 64, len: 1 << 20, write: 65_536, nodelay: false };
     let (sent, received) = stream.send(ends, HOST_B6);
@@ -183,21 +182,7 @@ fn outer_fragments_of_ipv6_arrive() {
     network.set_underlay_mtus(1280).unwrap();
     let _kernel = adit(&network, End::A, Family::V6, Kernel);
     let _userspace = adit(&network, End::B, Family::V6, Userspace);
-    let bind = |end: End| {
-        let address = SocketAddrV6::new(end.addresses_v6().1, 0, 0, 0);
-        let socket = end.host(&network).ns().run(|| UdpSocket::bind(address)).unwrap();
-        socket.expect("a port is free")
-    };
-    let (sender, receiver) = (bind(End::B), bind(End::A));
-    receiver.set_read_timeout(Some(WAIT_TIMEOUT)).expect("there are timeouts");
-    let to = receiver.local_addr().expect("it is bound");
-    for len in [1240, 1241, 1279, 1280] {
-        let payload: Vec<u8> = (0..len - 48).map(|at| (at % 251) as u8).collect();
-        sender.send_to(&payload, to).expect("it is sent");
-        let mut buffer = [0; 2000];
-        let received = receiver.recv(&mut buffer).unwrap_or_else(|error| panic!("{len}: {error}"));
-        assert!(buffer[..received] == payload, "{len} bytes");
-    }
+    expect_packets_of_up_to_1280_bytes(&network, End::B);
 }
 
 /// The MSS option of the first segment that reaches host B from host A and from gateway A, over

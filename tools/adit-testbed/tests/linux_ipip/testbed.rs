@@ -1,6 +1,6 @@
 //! The two-site network with Adit at one end and the kernel's driver at the other.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6, UdpSocket};
 
 use adit_config::DataplaneChoice;
 use adit_control::Overlay;
@@ -11,7 +11,7 @@ use adit_lab::two_sites::{
 };
 use adit_testbed::test_planes::with_plane;
 
-use crate::support::{ATTEMPT_TIMEOUT, config_a, config_b};
+use crate::support::{ATTEMPT_TIMEOUT, WAIT_TIMEOUT, config_a, config_b};
 
 /// One of the two sites.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,6 +144,24 @@ pub(crate) fn linux(network: &TwoSites, end: End, how: Linux) {
     match how {
         Linux::RemoteAny => ip(&format!("route add {to} via {remote} dev {device} onlink src {source}")),
         Linux::Usual | Linux::NoPathMtuDiscovery => ip(&format!("route add {to} dev {device} src {source}")),
+    }
+}
+
+/// Sends UDP from the host of one site to the other's, in packets of IPv6 of as many bytes as every
+/// path carries, and fails unless they arrive unchanged.
+#[track_caller]
+pub(crate) fn expect_packets_of_up_to_1280_bytes(network: &TwoSites, from: End) {
+    const HEADERS: usize = 48;
+    let bind = |end: End| {
+        let address = SocketAddrV6::new(end.addresses_v6().1, 0, 0, 0);
+        let socket = end.host(network).ns().run(|| UdpSocket::bind(address)).unwrap();
+        socket.expect("a port is free")
+    };
+    let (sender, receiver) = (bind(from), bind(from.other()));
+    receiver.set_read_timeout(Some(WAIT_TIMEOUT)).expect("there are timeouts");
+    for len in [1240, 1241, 1279, 1280] {
+        let payload: Vec<u8> = (0..len - HEADERS).map(|at| (at % 251) as u8).collect();
+        expect_arrival(&sender, &receiver, &payload);
     }
 }
 

@@ -2,11 +2,12 @@
 
 pub(crate) mod stream;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use adit_control::Overlay;
+use adit_lab::capture::Frame;
 use adit_lab::host::Host;
 use adit_lab::ping::{Answer, ping};
 use adit_lab::two_sites::{HOST_A, HOST_B, Tunnels, UNDERLAY_A, UNDERLAY_B};
@@ -205,6 +206,17 @@ pub(crate) fn mac(host: &Host, device: &str) -> [u8; 6] {
 pub(crate) fn set_mac(host: &Host, device: &str, mac: [u8; 6]) {
     let text = mac.map(|byte| format!("{byte:02x}")).join(":");
     host.program("ip", &["link", "set", device, "address", &text]).unwrap();
+}
+
+/// How many outer packets of a tunnel a gateway with these addresses has sent from each.
+pub(crate) fn outer_packets_from(v4: Ipv4Addr, v6: Ipv6Addr, frames: &[Frame]) -> [usize; 2] {
+    let is_tunnel = |protocol: u8| matches!(protocol, 4 | 41);
+    let is_v4 = |bytes: &&[u8]| is_tunnel(bytes[9]) && bytes[12..16] == v4.octets();
+    let is_v6 = |bytes: &&[u8]| is_tunnel(bytes[6]) && bytes[8..24] == v6.octets();
+    [
+        frames.iter().filter_map(Frame::ipv4).filter(is_v4).count(),
+        frames.iter().filter_map(Frame::ipv6).filter(is_v6).count(),
+    ]
 }
 
 /// The drop reasons whose counts grew, with the growth.

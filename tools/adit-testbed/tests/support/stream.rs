@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 
 use adit_lab::host::Host;
+use adit_lab::two_sites::{HOST_A, HOST_A6, HOST_B, HOST_B6, TwoSites};
 use adit_linux::sockets::poll::readable_within;
 use sha2::{Digest, Sha256};
 
@@ -60,6 +61,27 @@ impl Stream {
         stream.shutdown(Shutdown::Write)?;
         Ok(hash.finalize().into())
     }
+}
+
+/// Sends a stream of `len` bytes of each family from each host to the other, all at once, and fails
+/// unless they arrive unchanged.
+pub(crate) fn send_both_families_both_ways(network: &TwoSites, len: usize) {
+    let (a, b) = (&network.host_a, &network.host_b);
+    let flows: [(_, IpAddr); 4] = [
+        ((a, b), HOST_B6.into()),
+        ((b, a), HOST_A6.into()),
+        ((a, b), HOST_B.into()),
+        ((b, a), HOST_A.into()),
+    ];
+    std::thread::scope(|scope| {
+        for (seed, (ends, address)) in (0..).zip(flows) {
+            scope.spawn(move || {
+                let stream = Stream { seed, len, write: 65_536, nodelay: false };
+                let (sent, received) = stream.send(ends, address);
+                assert_eq!(received, sent, "to {address}");
+            });
+        }
+    });
 }
 
 /// Reads to the end, and returns the number of bytes and their hash.
